@@ -1,0 +1,1 @@
+"""From a function's folder to an OCI image that runs its worker anywhere."""

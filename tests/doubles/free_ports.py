@@ -1,0 +1,19 @@
+"""Ports for servers that want to be told theirs: below those that the kernel gives to clients, so that nobody takes
+them while a server is down, and by chance, since other tests run beside this one.
+"""
+
+import contextlib
+import random
+import socket
+
+_chance = random.SystemRandom()  # some tests seed the other one
+
+
+def free_ports(count: int) -> int:
+    """The first of so many in a row."""
+    while True:
+        first = _chance.randrange(22_000, 32_000)
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first

@@ -1,0 +1,5 @@
+"""Fixtures of tests that use a whole machine."""
+
+from machine import machine
+
+__all__ = ["machine"]
