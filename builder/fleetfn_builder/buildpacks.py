@@ -197,12 +197,25 @@ class _Build:
         """Under a name of its own, which is taken away then: an image gets its tags when it is whole."""
         name = lifecycle_run.name_in_engine(self._request.function.name, self._keeping.folder)
         self._engine.remove_image(name)  # of a build that was killed; the lifecycle would take layers over from it
-        with run_images.in_engine(self._run_image, self._labels(), self._engine, self._keeping) as run_image:
-            try:
-                self._create(run_image, [name], to_engine=True)
-                yield name
-            finally:
-                self._engine.remove_image(name)
+        try:
+            self._create_in_engine(name)
+            yield name
+        finally:
+            self._engine.remove_image(name)
+
+    def _create_in_engine(self, name: str) -> None:
+        """Again where another cache's build of the same inputs, as it ended, took away what both are built on: it did
+        not see this one's container yet.
+        """
+        for last in (False, False, True):
+            with run_images.in_engine(self._run_image, self._labels(), self._engine, self._keeping) as run_image:
+                try:
+                    self._create(run_image, [name], to_engine=True)
+                except BuildError:
+                    if last or self._engine.image(run_image) is not None:
+                        raise
+                else:
+                    return
 
     def _create(self, run_image: str, names: list[str], *, to_engine: bool) -> str:
         request = self._request

@@ -344,6 +344,23 @@ def test_builds_of_one_function_by_two_caches_at_once(road, builder_image, base_
     assert road.engine.image(lifecycle_run.name_in_engine(road.name, CACHE)) is None
 
 
+def test_a_build_whose_base_another_one_takes_away_loads_it_again(road, monkeypatch):
+    """As a build by another cache may, which ends before this one's container is there to be seen."""
+    run, bases = lifecycle_run.run, []
+
+    def robbed(engine, errand, progress):
+        if not bases:
+            engine.remove_image(errand.run_image)
+        bases.append(errand.run_image)
+        return run(engine, errand, progress)
+
+    monkeypatch.setattr(lifecycle_run, "run", robbed)
+    built = road.build()
+    assert len(bases) == 2
+    assert road.engine.image(str(built.reference)).labels
+    assert road.leftovers() == []
+
+
 def changed(before, after):
     """Names of the layers that are others."""
     pairs = zip(before.layers, after.layers, strict=True)
