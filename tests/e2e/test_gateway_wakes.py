@@ -4,6 +4,7 @@ The gateway is a process of the test, beside the cluster's node; what serves is 
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -222,7 +223,16 @@ def asleep(kubectl):
 def url(gateway, deployed):
     until(lambda: asleep(deployed), "sleep")
     until(lambda: led_to(deployed)[1] == ACTIVATOR, "a Service that leads to the gateway")
-    return f"http://{deployed.read('service', 'f')['spec']['clusterIP']}"
+    address = deployed.read("service", "f")["spec"]["clusterIP"]
+    until(lambda: taken(address), "the node's rules for the Service, which follow what it leads to")
+    return f"http://{address}"
+
+
+def taken(address):
+    """A connection is."""
+    with contextlib.suppress(OSError), socket.create_connection((address, 80), timeout=5):
+        return True
+    return False
 
 
 class Seen:
