@@ -1,4 +1,4 @@
-"""README's figures are those of bench/results/latest.json, to the digit."""
+"""README's figures are those of bench/results, to the digit."""
 
 from __future__ import annotations
 
@@ -52,4 +52,27 @@ def test_what_a_build_takes_was_measured():
     changed, unchanged, first, size = (figures[line, "FleetFn, direct"]["ratio"] for line in lines)
     docker = [figures[line, "docker build"]["value"] for line in lines[:2]]
     measured = [changed, docker[0], unchanged, docker[1], first, size]
+    assert [float(each) for each in said.groups()] == pytest.approx(measured, abs=0.0051)
+
+
+def test_what_waking_takes_on_a_cluster_was_measured():
+    kept = json.loads((ROOT / "bench" / "results" / "cluster.json").read_bytes())
+    figures = {each["subject"]: each for each in kept if each["line"] == "cluster, from zero"}
+    said = re.search(
+        r"bare pod there \(([\d.]+) s until ready\): ([\d.]+) to the reply to an HTTP request "
+        r"\(([\d.]+) through the http-add-on\), ([\d.]+)\s+until an MQTT message is handled, "
+        r"([\d.]+) for a Kafka record once KEDA has seen it; "
+        r"with State in Redis behind Dapr ([\d.]+), ([\d.]+) and ([\d.]+)\.",
+        SECTION,
+    )
+    subjects = (
+        "HTTP, no state",
+        "HTTP, no state, by the http-add-on",
+        "MQTT, no state",
+        "Kafka, no state, from its scaling on",
+        "HTTP, State",
+        "MQTT, State",
+        "Kafka, State, from its scaling on",
+    )
+    measured = [figures["bare pod, ready"]["value"] / 1000, *(figures[each]["ratio"] for each in subjects)]
     assert [float(each) for each in said.groups()] == pytest.approx(measured, abs=0.0051)
