@@ -32,6 +32,9 @@ MUTANTS = Path(__file__).parent / "mutants"
 CALLERS = 4
 TELL_EVERY = 5.0
 
+GOING_ON = 30
+"""Events for each partition at each look whether it is quiet: of vehicles most of which wait for nothing."""
+
 LONGER = 1.4
 """Times what the schedule was drawn for, after which no act of disorder begins."""
 
@@ -223,8 +226,8 @@ class _Run:
             if calm == 0 and time.monotonic() >= tell:
                 self._tell(loads, disorder, pace)
                 tell = time.monotonic() + TELL_EVERY
-                if not sending:
-                    self._go_on(pace)
+            if calm == 0 and not sending:
+                self._go_on(pace)
             for _ in _ticks(1.0):
                 pass
         pace.end()
@@ -239,12 +242,13 @@ class _Run:
         self._place.end(self._folder)
 
     def _go_on(self, pace: Pace) -> None:
-        """Some events more, as there would be: a breaker that broken events opened waits for one that ends well."""
+        """More events, as there would be: broken ones of many vehicles are an outage where few others end well."""
         self._more += 1
-        sources = [f"{kind}{number}" for kind in "kx" for number in range(self._size.partitions)] + ["mqtt"] * CALLERS
+        numbers = range(self._size.partitions)
+        sources = [f"k{number}" for number in numbers] * GOING_ON + [f"x{number}" for number in numbers]
         events = [
-            plan.Planned(f"m{self._more}x{place}", 0.0, f"V{place:04}", source, "ok")
-            for place, source in enumerate(sources)
+            plan.Planned(f"m{self._more}x{place}", 0.0, f"V{place % self._size.vehicles:04}", source, "ok")
+            for place, source in enumerate([*sources, *["mqtt"] * CALLERS])
         ]
         plan.write(events, self._folder / f"plan-more-{self._more}.jsonl")
         kafka, mqtt = events[:-CALLERS], events[-CALLERS:]
