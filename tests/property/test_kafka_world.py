@@ -178,7 +178,8 @@ class World:
     # What the loop is asked
 
     def claim(self, stream: str, partitions: dict[int, int | None]) -> Future[Claimed]:
-        assert stream == str(self.stream) or not self.calm
+        behind = self.consuming.clients[-1].gone  # it has not met that its topic is another one by now
+        assert stream == str(self.stream) or behind or not self.calm
         future = Granting(self)
         self.asked.append((self.now + self.chance.choice([0.0, 0.2, 2.0]), dict(partitions), future))
         if self.chance.random() < 0.5:
