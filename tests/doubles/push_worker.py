@@ -25,6 +25,10 @@ async def never(row):
     await asyncio.Event().wait()
 
 
+LET_IN = 3
+"""Turns of the loop: asyncio's own task of a connection, its protocol, and the task that serves it."""
+
+
 class PushWorker:
     def __init__(self, path, handle=at_once):
         self.path = str(path)
@@ -50,10 +54,20 @@ class PushWorker:
 
     async def vanish(self):
         """As a process that is killed: no more connections, and those there are end."""
+        await self._let_in()
         self._stop_listening()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _let_in(self):
+        """Whoever was accepted just now: asyncio never closes what it accepted for a server that is closed before it
+        goes on.
+        """
+        for each in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(each.fileno())
+        for _ in range(LET_IN):
+            await asyncio.sleep(0)
 
     def _stop_listening(self):
         self._server.close()
