@@ -153,30 +153,55 @@ def test_sessions_share_what_all_may_hold() -> None:
     assert room.share == 400
 
 
+def session(link: FakeLink, inbox: Inbox, *, inflight: int, room: Room) -> Session:
+    return Session(
+        link,  # type: ignore[arg-type]  # what is asked of it is there
+        Journal(inbox, "mqtt/f/t"),  # type: ignore[arg-type]  # likewise
+        lambda message: message,  # type: ignore[arg-type, return-value]  # nobody looks at it
+        inflight=inflight,
+        room=room,
+    )
+
+
+def come(link: FakeLink, size: int) -> int:
+    """How many messages of `size` bytes are read until no more is, of 100."""
+    sent = 0
+    while not link.paused and sent < 100:
+        sent += 1
+        link.come(Publish("t", b"x" * size, 1, packet_id=sent))
+    return sent
+
+
+async def taken(inbox: Inbox, link: FakeLink, count: int) -> None:
+    async with asyncio.timeout(30):
+        while inbox.taken < count or link.paused:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+    assert link.written == count
+
+
 async def test_a_session_reads_no_further_than_its_share_while_the_inbox_is_full() -> None:
     room, inbox, link = Room(4000, 4000), Inbox(), FakeLink()
     room.enter()  # another one
     inbox.full = True
-    session = Session(
-        link,  # type: ignore[arg-type]  # what is asked of it is there
-        Journal(inbox, "mqtt/f/t"),  # type: ignore[arg-type]  # likewise
-        lambda message: message,  # type: ignore[arg-type, return-value]  # nobody looks at it
-        inflight=1000,
-        room=room,
-    )
-    running = asyncio.create_task(session.run())
+    made = session(link, inbox, inflight=1000, room=room)
+    running = asyncio.create_task(made.run())
     await asyncio.sleep(0)
-    sent = 0
-    while not link.paused:
-        sent += 1
-        link.come(Publish("t", b"x" * 300, 1, packet_id=sent))
+    sent = come(link, 300)
     assert sent * 300 <= 2000 + 300
     inbox.full = False
-    async with asyncio.timeout(30):
-        while inbox.taken < sent or link.paused:  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
-    assert link.written == sent
+    await taken(inbox, link, sent)
     link.ended.set_result(MqttError("gone"))
-    session.finish()
+    made.finish()
     await running
     assert room.share == 4000
+
+
+async def test_of_a_broker_that_sends_more_than_receive_maximum_no_more_is_read() -> None:
+    inbox, link = Inbox(), FakeLink()
+    made = session(link, inbox, inflight=7, room=Room())
+    running = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    assert come(link, 1) == 8
+    await taken(inbox, link, 8)
+    link.ended.set_result(MqttError("gone"))
+    await running
