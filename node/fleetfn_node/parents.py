@@ -144,6 +144,8 @@ class Parent:
                     self._workers[pid].report(status)
 
     def _lose(self, why: str) -> None:
+        for worker in list(self._workers.values()):
+            worker.forsake()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ParentGoneError(f"the warm parent (pid {self.pid}) cannot fork: {why}"))

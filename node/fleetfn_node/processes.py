@@ -11,8 +11,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-_STATUS_WAIT = 0.5
-"""Seconds to wait, after a process is gone, for whoever reaps it to tell its exit status."""
+_STATUS_WAIT = 5.0
+"""Seconds to wait, after a process is gone, for whoever reaps it to tell its exit status, while that one lives."""
 
 
 class Process:
@@ -37,6 +37,13 @@ class Process:
         if not self.exited.done():
             self.exited.set_result(status)
         self._close()
+
+    def forsake(self) -> None:
+        """Whoever was to reap it is gone: nobody will tell."""
+        if self._reap is None:
+            self._reap = _unknown
+            if self._descriptor is None:
+                self.report(None)
 
     def kill(self) -> None:
         """Kill -9, of this very process: a pidfd never means another one that took the number."""
@@ -67,6 +74,10 @@ class Process:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _unknown() -> None:
+    return None
 
 
 def rss(pid: int) -> int:
