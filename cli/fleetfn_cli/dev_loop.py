@@ -85,8 +85,9 @@ class DevLoop:
             return
         for remark in checked.remarks:
             self._screen.warn(remark)
+        following = self._follow(checked, self._client.node())
         self._tell(revision, checked)
-        self._follow(checked, self._client.node())
+        following.start()
 
     def _tell(self, revision: RevisionInfo, checked: Checked) -> None:
         screen, node = self._screen, self._node.place.name
@@ -97,17 +98,18 @@ class DevLoop:
             screen.say(f"  {command}")
         screen.say("Waiting for events, and for the next save; Ctrl-C ends.")
 
-    def _follow(self, checked: Checked, info: NodeInfo) -> None:
-        """Show the function's log and what it emits, if they are not shown already."""
+    def _follow(self, checked: Checked, info: NodeInfo) -> Following:
+        """Look at the function's log and what it emits from now on, if nobody does already."""
         what = followed(checked.function, checked.environment, info)
         old = self._following
         if old is not None and old.what == what:
-            return
+            return old
         if old is not None:
             old.stop()
             if old.what.name != what.name:
                 self._client.delete(old.what.name, keep_state=False)
         self._following = Following(what, self._client, self._screen)
+        return self._following
 
     def _saves(self) -> Iterator[list[str]]:
         """First nothing, once it looks; then the names of files each time some were saved. Ends with the loop."""

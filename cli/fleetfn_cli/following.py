@@ -68,7 +68,7 @@ class Tail(Protocol):
 
 
 class Following:
-    """Threads that read; `stop` ends them. Lines of several never mix."""
+    """Shows what is logged and emitted from when it is made on, once it is started. Lines of several never mix."""
 
     def __init__(self, what: Followed, client: NodeClient, screen: Screen) -> None:
         self.what = what
@@ -76,25 +76,32 @@ class Following:
         self._lock = threading.Lock()
         self._ends: list[Callable[[], None]] = []
         self._threads: list[threading.Thread] = []
+        self._started = False
         log = client.logs(what.name, follow=True)
         self._ends.append(log.close)
-        self._begin(functools.partial(self._show_log, log))
+        self._add(functools.partial(self._show_log, log))
         for name, topic, connection in what.outputs:
             tail = self._tail(name, topic, connection)
             if tail is not None:
                 self._ends.append(tail.stop)
-                self._begin(functools.partial(self._show_emits, name, tail))
+                self._add(functools.partial(self._show_emits, name, tail))
+
+    def start(self) -> None:
+        """Nothing happens where it has started."""
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
 
     def stop(self) -> None:
         for end in self._ends:
             end()
-        for thread in self._threads:
-            thread.join(5)
+        if self._started:
+            for thread in self._threads:
+                thread.join(5)
 
-    def _begin(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=self._guarded, args=(work,), name="fn-dev-follow", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _add(self, work: Callable[[], None]) -> None:
+        self._threads.append(threading.Thread(target=self._guarded, args=(work,), name="fn-dev-follow", daemon=True))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
