@@ -67,7 +67,7 @@ class Running:
         """What it says, as it says it, until it has ended."""
         with engines.words(f"the log of the container {self._run.name}"):
             rest = b""
-            for piece in self._container.logs(stream=True, follow=True):
+            for piece in engines.log_of(self._container):
                 *whole, rest = (rest + piece).split(b"\n")
                 yield from whole
         if rest:

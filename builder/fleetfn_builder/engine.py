@@ -256,7 +256,7 @@ class Container:
         """Start it and tell each line that it writes; its exit code."""
         with words(f"running a container of {self._image}"):
             self._container.start()
-            said = self._container.logs(stream=True, follow=True)
+            said = log_of(self._container)
             try:
                 for text in _lines(said):
                     line(text)
@@ -290,6 +290,20 @@ def connect() -> Engine:
             hint="Docker 20.10 is the oldest that works; --builder direct needs none.",
         )
     return Engine(client, address)
+
+
+def log_of(container: DockerContainer) -> Iterator[bytes]:
+    """All that it writes, as it writes it, until it has ended; cut anywhere."""
+    told = 0
+    for piece in container.logs(stream=True, follow=True):
+        told += len(piece)
+        yield piece
+    # A log that is followed may end before its last lines (moby#43294); one of a container that has ended is whole.
+    container.wait()
+    for piece in container.logs(stream=True, follow=False):
+        if rest := piece[told:]:
+            yield rest
+        told = max(0, told - len(piece))
 
 
 def familiar(reference: Reference) -> str:

@@ -31,13 +31,17 @@ class FakeContainer:
 
     def reload(self): ...
 
-    def logs(self, **_):
-        return [b"importing\nrea", b"dy\nhalf a li", b"ne"]
+    def logs(self, *, stream, follow):
+        """Followed, it lacks the end, as by Docker 20.10."""
+        assert stream
+        assert follow or "wait" in self.did
+        return [b"importing\nrea", b"dy\nha"] if follow else [b"importing\nready", b"\nhalf a li", b"ne"]
 
     def kill(self, signal):
         self.did.append(signal)
 
     def wait(self):
+        self.did.append("wait")
         return {"StatusCode": 75}
 
     def remove(self, **how):

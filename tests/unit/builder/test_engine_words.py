@@ -81,3 +81,50 @@ def test_removes_the_containers_that_have_all_labels_and_none_else(tmp_path, mon
 
 def test_puts_lines_together_however_they_are_cut():
     assert list(engine._lines([b"on", b"e\r\ntwo\nth", b"ree"])) == ["one", "two", "three"]
+
+
+class Logged:
+    """A container. `followed`: what who follows its log gets; `whole`: its log once it has ended."""
+
+    def __init__(self, followed, whole):
+        self.followed, self.whole = followed, whole
+        self.did = []
+
+    def start(self):
+        self.did.append("start")
+
+    def logs(self, *, stream, follow):
+        assert stream
+        self.did.append("follow" if follow else "read")
+        return iter(self.followed if follow else self.whole)
+
+    def wait(self):
+        self.did.append("wait")
+        return {"StatusCode": 3}
+
+    def kill(self):
+        self.did.append("kill")
+
+
+@pytest.mark.parametrize(
+    "followed",
+    [[], [b"one\n"], [b"one\ntw"], [b"on", b"e\ntwo\nthree\n"]],
+    ids=["nothing", "a line", "half a line", "everything"],
+)
+@pytest.mark.parametrize("whole", [[b"one\ntwo\nthree\n"], [b"o", b"ne\nt", b"wo\nth", b"ree\n"]])
+def test_lines_that_a_followed_log_lost_are_told_once(followed, whole):
+    container, told = Logged(followed, whole), []
+    assert engine.Container(container, "image").run(told.append) == 3
+    assert told == ["one", "two", "three"]
+    assert container.did[:4] == ["start", "follow", "wait", "read"]
+
+
+def test_a_container_is_killed_where_its_lines_are_not_wanted():
+    container = Logged([b"one\n", b"two\n"], [b"one\ntwo\n"])
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.Container(container, "image").run(stop)
+    assert "kill" in container.did
