@@ -22,7 +22,7 @@ log = logging.getLogger("fleetfn.node")
 END = 5.0
 """Seconds that it may take to end."""
 
-START = 15.0
+START = 60.0
 """Seconds that it may take to start."""
 
 

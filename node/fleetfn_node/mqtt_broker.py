@@ -88,7 +88,7 @@ class Broker:
         if session.expiry == 0:
             self._forget(session)
         elif session.expiry < NEVER:
-            asyncio.get_running_loop().call_later(session.expiry, self._expire, session)
+            session.expiring = asyncio.get_running_loop().call_later(session.expiry, self._forget, session)
 
     def connect(self, client: _Client, asked: Connect) -> None:
         new = asked.version == 5  # noqa: PLR2004 - MQTT 5
@@ -103,6 +103,9 @@ class Broker:
         if (before := self._clients.pop(name, None)) is not None:
             before.end(_TAKEN_OVER)
         session = self._sessions.get(name)
+        if session is not None and session.expiring is not None:
+            session.expiring.cancel()
+            session.expiring = None
         present = session is not None and not asked.clean
         if session is None or not present:
             if session is not None:
@@ -160,10 +163,6 @@ class Broker:
                     if mqtt_topics.matches(filter_, topic)
                 ]
         return Answer(SUBACK, asked.packet_id, tuple(reasons)), iter(kept)
-
-    def _expire(self, session: Session) -> None:
-        if not session.connected:
-            self._forget(session)
 
     def _forget(self, session: Session) -> None:
         if self._sessions.get(session.client_id) is session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
@@ -26,6 +27,8 @@ class Session:
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.expiry = 0
+        self.expiring: asyncio.TimerHandle | None = None
+        """Set while its client is away: it ends then. Its client's return cancels it."""
         self.wishes: dict[str, Wish] = {}
         """By filter, as asked for: with `$share/...`."""
         self.received: set[int] = set()
