@@ -48,13 +48,13 @@ class DemoNode:
         return int(self.status(function)["counters"]["done"])
 
     def workers(self) -> list[int]:
-        """Workers of this demo's functions, from the process table: grandchildren of the node, by a warm parent. Its
-        spare is of no function yet.
+        """Workers of this demo's functions, from the process table: grandchildren of the node, by a warm parent. What
+        is not named a worker is its spare, of no function yet, or has not even a name.
         """
         table = dict(_processes())
         node = self.info()["pid"]
         parents = {pid for pid, (parent, _, line) in table.items() if parent == node and "fleetfn_node.parent" in line}
-        return [pid for pid, (parent, name, line) in table.items() if (parent in parents and name != "fn-spare") or
+        return [pid for pid, (parent, name, line) in table.items() if (parent in parents and name == "fn-worker") or
                 (parent == node and "fleetfn_node.child" in line)]  # fmt: skip
 
     def asleep(self) -> None:

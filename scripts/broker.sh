@@ -62,7 +62,7 @@ launch() { # COMMAND...: in the background, in a session of its own; exec: the p
 
 await() {
 	local tries=$((patience * 10))
-	local begun=$((tries - 50)) # by then its process is there
+	local begun=$((tries - 200)) # by then its process is there
 	while ! { running >/dev/null && answers; }; do
 		tries=$((tries - 1))
 		if [ $tries -le 0 ] || { [ $tries -lt $begun ] && ! running >/dev/null; }; then

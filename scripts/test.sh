@@ -53,8 +53,11 @@ if [ -z "${FN_TEST_BASE:-}" ] && { [ "$(id -u)" = 0 ] || [ "${CI:-}" = true ]; }
 	export FN_TEST_BASE
 fi
 
-python -m pytest -q -n 2 tests/unit tests/property tests/contract -m "not kafka and not mqtt and not node and not slow and not docker and not registry and not dapr"
+services="kafka or mqtt or node or slow or docker or registry"
+python -m pytest -q -n 2 tests/unit tests/property tests/contract -m "not ($services) and not dapr"
 # Those of Dapr are run by `make dapr`, those on a cluster by `make e2e`: what they need takes minutes to build.
 # One after the other: they start processes and brokers of their own, and measure waits. What one leaves open is told by
 # whichever runs when it is collected, so that is shown and fails nobody.
-python -m pytest -q tests --ignore tests/e2e -m "(kafka or mqtt or node or slow or docker or registry) and not dapr" -W default::pytest.PytestUnraisableExceptionWarning
+leftovers=(-W default::pytest.PytestUnraisableExceptionWarning)
+python -m pytest -q tests/unit tests/property tests/contract -m "($services) and not dapr" "${leftovers[@]}"
+python -m pytest -q tests/integration -m "not dapr" "${leftovers[@]}"

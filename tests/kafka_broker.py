@@ -103,7 +103,7 @@ Message = tuple[str | None, bytes | None]
 
 def produce(bootstrap: str, topic: str, messages: Sequence[tuple[Any, ...]], **config: Any) -> None:
     """Write (key, value[, fields of Producer.produce]) and wait until all are acknowledged."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, **config})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "enable.idempotence": True, **config})
     errors: list[object] = []
 
     def report(error: object, _message: object) -> None:

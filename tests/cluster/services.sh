@@ -43,7 +43,7 @@ registry() {
 redis() {
 	case $1 in
 	start) start redis redis-server --bind "$node_ip" --port 6379 --protected-mode no --save "" --dir "$state" ;;
-	wait) await Redis 10 bash -c ": </dev/tcp/$node_ip/6379" ;;
+	wait) await Redis 60 bash -c ": </dev/tcp/$node_ip/6379" ;;
 	end) end redis ;;
 	esac
 }

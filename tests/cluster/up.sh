@@ -50,7 +50,7 @@ open_door() { # outside: it is the only process that is
 		! answers "$port" || fail "port $port is taken by another program: the cluster is reached by it." "stop that program"
 	done
 	start door python3 "$here/door.py" "/run/netns/$netns" "$registry_port=$node_ip:$registry_port" "$api_port=$node_ip:6443"
-	await "the door on 127.0.0.1:$registry_port (registry) and :$api_port (API)" 10 door_answers
+	await "the door on 127.0.0.1:$registry_port (registry) and :$api_port (API)" 60 door_answers
 }
 
 "$here/machine.sh"

@@ -79,7 +79,11 @@ def fresh_namespace(everywhere: Kubectl) -> Iterator[Callable[[str], Kubectl]]:
         full = f"e2e-{name[:40]}-{time.time_ns() % 16**8:08x}"
         everywhere("create", "namespace", full)
         made.append(full)
-        return Kubectl(Path(named("FN_E2E_KUBECONFIG")), full)
+        kubectl = Kubectl(Path(named("FN_E2E_KUBECONFIG")), full)
+        # Kubernetes adds these a moment later; without the account it forbids pods.
+        for each in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
+            kubectl("wait", "--for=create", "--timeout=120s", each)
+        return kubectl
 
     yield make
     if made:

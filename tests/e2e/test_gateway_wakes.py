@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from certificates import Authority
 from fleetfn_gateway.cluster import kube_access
+from fleetfn_gateway.cluster.demand import LINGER
 from fleetfn_gateway.cluster.kube import Kube
 from fleetfn_gateway.cluster.kube_objects import PODS, Pod
 from fleetfn_spec.cluster import GATEWAY, SCALER, Head
@@ -274,10 +275,13 @@ async def test_a_request_brings_a_pod_up_and_is_answered_by_it(url, deployed, ku
             assert reply.status_code == 200
             said = reply.json()
             assert said["via"] == "1.1 fleetfn-gateway"
-            await asyncio.to_thread(until, lambda pod=said["pod"]: pod in seen.ready, "the kubelet's word")
+            # Asked all the while: it would fall asleep.
+            await asyncio.to_thread(
+                until, lambda pod=said["pod"]: asked(url) and pod in seen.ready, "the kubelet's word"
+            )
             created, addressed, ready = (each[said["pod"]] for each in (seen.created, seen.addressed, seen.ready))
             figures.append((created - began, addressed - created, answered - created, ready - created))
-            direct = until_direct(url, deployed)
+            direct = until_direct(url)
             assert direct["via"] is None
             assert direct["pod"] == said["pod"]
     following.cancel()
@@ -295,12 +299,16 @@ async def test_a_request_brings_a_pod_up_and_is_answered_by_it(url, deployed, ku
         )
 
 
-def until_direct(url, kubectl):
-    """Once its Service leads to the pod, no request comes by the gateway."""
-    until(lambda: led_to(kubectl)[1] == 8080, "a Service that leads to the pod")
+def asked(url):
+    """What it replies."""
+    return httpx.get(f"{url}/show", timeout=LIMIT).json()
+
+
+def until_direct(url):
+    """Once its Service leads to the pod, no request comes by the gateway. It is asked all the while, and so awake."""
 
     def direct():
-        said = httpx.get(f"{url}/show", timeout=LIMIT).json()
+        said = asked(url)
         return said if said["via"] is None else None
 
     return until(direct, "a direct request")
@@ -308,16 +316,16 @@ def until_direct(url, kubectl):
 
 def test_requests_at_a_pod_keep_it_awake_and_idleness_ends_it(url, deployed):
     pod = httpx.get(f"{url}/show", timeout=LIMIT).json()["pod"]
-    until_direct(url, deployed)
+    until_direct(url)
     assert httpx.get(f"{url}/show?sleep={3 * IDLE}", timeout=LIMIT).json()["pod"] == pod
     until(lambda: led_to(deployed)[1] == ACTIVATOR, "a Service that leads to the gateway before its pod is gone")
     until(lambda: asleep(deployed), "sleep")
 
 
 def test_no_request_fails_while_a_function_falls_asleep(url):
-    """Each comes just as the last pod goes."""
+    """Each comes just as the last pod goes: the gateway lets go of it, and KEDA then waits for its cooldown."""
     with httpx.Client(timeout=LIMIT) as client:
-        for pause in (IDLE + 0.5, IDLE + 1, IDLE + 1.5):
+        for pause in (LINGER + IDLE + 0.5, LINGER + IDLE + 1, LINGER + IDLE + 1.5):
             assert client.get(f"{url}/show").status_code == 200
             end = time.monotonic() + pause
             until(lambda end=end: time.monotonic() >= end, "that time")
@@ -330,9 +338,9 @@ def test_what_is_for_no_trigger_wakes_nobody(url, deployed):
 
 
 def test_it_tells_of_itself(url, gateway):
-    assert httpx.get(f"http://127.0.0.1:{HEALTH}/readyz").status_code == 200
-    assert httpx.get(f"http://127.0.0.1:{CONTROL}/v1/gateway").json()["problems"] == {}
-    metrics = httpx.get(f"http://127.0.0.1:{HEALTH}/metrics").text
+    assert httpx.get(f"http://127.0.0.1:{HEALTH}/readyz", timeout=LIMIT).status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{CONTROL}/v1/gateway", timeout=LIMIT).json()["problems"] == {}
+    metrics = httpx.get(f"http://127.0.0.1:{HEALTH}/metrics", timeout=LIMIT).text
     assert 'fleetfn_gateway_pods_ready{function="f"} 0' in metrics
 
 

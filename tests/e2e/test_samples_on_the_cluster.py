@@ -93,7 +93,7 @@ class Topics:
         topic = self.names[name]
         reader = Consumer({"bootstrap.servers": self.kafka, "group.id": topic})
         try:
-            ends = [reader.get_watermark_offsets(TopicPartition(topic, each), 10)[1] for each in range(4)]
+            ends = [reader.get_watermark_offsets(TopicPartition(topic, each), 60)[1] for each in range(4)]
         finally:
             reader.close()
         found = read_all(self.kafka, topic, sum(ends))

@@ -59,7 +59,7 @@ class Echo:
     def count(self, topic):
         reader = Consumer({"bootstrap.servers": self.kafka, "group.id": topic})
         try:
-            return sum(reader.get_watermark_offsets(TopicPartition(topic, each), 10)[1] for each in range(4))
+            return sum(reader.get_watermark_offsets(TopicPartition(topic, each), 60)[1] for each in range(4))
         finally:
             reader.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -42,8 +43,22 @@ class Given:
         return images().gateway(*asked)
 
 
+class Together(Given):
+    """Each image is given when two are built."""
+
+    def __init__(self):
+        super().__init__()
+        self._both = threading.Barrier(2)
+
+    def image(self, *asked):
+        built = super().image(*asked)
+        self._both.wait(120)
+        return built
+
+
 def target(cluster, **more):
-    return KubernetesTarget(cluster, Given(more.pop("image", None)), **{"limit": 90, **more})
+    given = more.pop("given", None) or Given(more.pop("image", None))
+    return KubernetesTarget(cluster, given, **{"limit": 90, **more})
 
 
 async def deploy(cluster, environment, what, **more):
@@ -125,6 +140,20 @@ def as_account(kubectl, kubeconfig, folder, name):
     return path
 
 
+async def allowed(cluster, environment):
+    """The API server learns of a Role a moment after it has taken it."""
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            await preflight.check(cluster, environment)
+        except TargetError:
+            if time.monotonic() > limit:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
 async def test_the_role_that_is_asked_for_is_enough(environment, kubectl, kubeconfig, one, tmp_path):
     path = as_account(kubectl, kubeconfig, tmp_path, "nobody")
     async with Cluster(access.find(kubeconfig=str(path)), kubectl.namespace) as cluster:
@@ -142,6 +171,7 @@ async def test_the_role_that_is_asked_for_is_enough(environment, kubectl, kubeco
                 "subjects": [{"kind": "ServiceAccount", "name": "nobody", "namespace": kubectl.namespace}],
             },
         )
+        await allowed(cluster, environment)
         assert (await deploy(cluster, environment, one)).serving
         (status,) = await target(cluster).status("hello")
         assert status.problems == []
@@ -217,7 +247,8 @@ async def test_a_cluster_that_goes_away_in_the_middle(cluster, environment, kube
 
 
 async def test_one_of_two_deploys_at_once_is_told(cluster, environment, one, tmp_path):
-    both = [deploy(cluster, environment, each) for each in (one, source(tmp_path, "# three"))]
+    given = Together()  # the turn is taken after building: one might be through before the other asks for it
+    both = [deploy(cluster, environment, each, given=given) for each in (one, source(tmp_path, "# three"))]
     ends = await asyncio.gather(*both, return_exceptions=True)
     (lost,) = [each for each in ends if isinstance(each, BaseException)]
     assert isinstance(lost, TargetError)

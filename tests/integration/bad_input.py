@@ -47,6 +47,31 @@ def trigger(machine: Machine, function: str, name: str) -> TriggerStatus:
     return next(each for each in client(machine).function(function).triggers if each.name == name)
 
 
+def stands(machine: Machine, function: str, name: str) -> None:
+    """Wait until its subscription does: a deploy waits some seconds only, and what is published before is lost."""
+
+    def all_is_well() -> bool:
+        status = client(machine).function(function)  # a gateway that does not tell is no problem of its triggers
+        return not status.problems and all(each.problem == "" for each in status.triggers if each.name == name)
+
+    eventually(all_is_well)
+
+
+def page(machine: Machine, function: str, *words: str) -> str:
+    """What `fn describe` shows once it has all of these: a gateway that is slow to answer is told as one that does not
+    tell.
+    """
+    found = ""
+
+    def told() -> bool:
+        nonlocal found
+        found = machine.fn("describe", function)
+        return all(each in found for each in words)
+
+    eventually(told)
+    return found
+
+
 def states(machine: Machine, function: str) -> dict[str, object]:
     node = client(machine)
     return {key: node.state(function, key).value for key in node.states(function, limit=500).keys}

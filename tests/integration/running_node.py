@@ -116,6 +116,14 @@ class RunningNode:
                     found.append(each.pid)
         return found
 
+    def gateways(self):
+        found = []
+        for each in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if "fleetfn_gateway" in " ".join(each.cmdline()):
+                    found.append(each.pid)
+        return found
+
     def stop(self):
         self.processes()
         self.process.send_signal(signal.SIGTERM)
@@ -171,7 +179,8 @@ def function_of(folder):
 
 
 def ask(connection, method, path, body=None, headers=None):
-    connection.request(method, path, body, headers or {})
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before the body's end
+        connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, response.read(), dict(response.getheaders())
 

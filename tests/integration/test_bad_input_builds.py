@@ -115,7 +115,12 @@ def place(request, tmp_path, docker_engine, base_tarball, builder_image):
 class Index(SimpleHTTPRequestHandler):
     """Of packages: a folder for each. Who does not know the password gets nothing."""
 
+    @staticmethod
+    def asked(path):
+        """What a test wants to have done before it is answered."""
+
     def do_GET(self):
+        self.asked(self.path)
         wanted = base64.b64encode(f"fleet:{HIDDEN}".encode()).decode()
         if self.headers.get("Authorization") == f"Basic {wanted}":
             super().do_GET()
@@ -188,21 +193,29 @@ def test_wrong_credentials_are_told_and_the_right_ones_push(place, index, own_re
 
 
 @pytest.mark.registry
-def test_a_registry_that_is_killed_in_the_middle_of_a_push_and_a_second_try(place, index, own_registry):
+def test_a_registry_that_is_killed_in_the_middle_of_a_push_and_a_second_try(place, index, own_registry, monkeypatch):
     own_registry.start()
     reference = references.parse(f"{own_registry.address}/team/x:1")
     env = {"UV_DEFAULT_INDEX": index}
     first = place.build(reference, lambda _: None, env)
     place.edit(OTHER)
+    (place.folder / "requirements.txt").write_text("small\n")
+    tiny_wheels.wheel(place.home / "index" / "small", "small")
+
+    def freeze(path):
+        """The lifecycle pushes without waiting for us: it is not to be through before the kill."""
+        if path.startswith("/small/"):
+            own_registry.freeze()
 
     def kill(line):
-        if "BUILDING" in line:  # the lifecycle pushes without waiting for us: it is not to be through before the kill
-            own_registry.freeze()
         if line.startswith("leaving ") or "EXPORTING" in line:
             own_registry.kill()
 
-    with pytest.raises(BuildError) as caught:
-        place.build(reference, kill, env)
+    with monkeypatch.context() as meanwhile:
+        if place.builder == "buildpacks":  # it asks for packages between reading from the registry and pushing
+            meanwhile.setattr(Index, "asked", staticmethod(freeze))
+        with pytest.raises(BuildError) as caught:
+            place.build(reference, kill, env)
     assert own_registry.address in caught.value.message
     own_registry.start()
     with Registry(reference, Access()) as store:

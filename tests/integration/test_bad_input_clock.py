@@ -130,7 +130,7 @@ def test_a_schedule_that_cannot_be_is_refused_with_its_line_and_what_to_write(
 def test_what_is_no_clock_is_not_fired_and_the_error_names_what_is(clocks: Clocks) -> None:
     clocks.deploy(
         "mixed",
-        more='- {name: nightly, cron: {schedule: "@daily"}}\n'
+        more=f"- {{name: nightly, cron: {{{NEVER_SOON}}}}}\n"
         '- {name: numbers, handler: "handler:take", key: null, kafka: {topic: numbers}}\n',
     )
     without = "handler: handler:take\ntriggers:\n- {name: numbers, key: null, kafka: {topic: numbers}}\n"

@@ -114,7 +114,7 @@ def test_events_that_kill_the_process_become_dead_letters_and_every_other_count_
     produce(deadly.kafka, deadly.topic, records)
 
     node = client(machine)
-    eventually(lambda: len(node.dead(function="deadly")) >= len(killers))
+    eventually(lambda: len(node.dead(function="deadly")) >= len(killers), 180)  # of six starts, each later
     eventually(lambda: states(machine, "deadly") == dict.fromkeys(vehicles, 30))
     letters = {json.loads(letter.event.data or b"")["celsius"]: letter for letter in node.dead(function="deadly")}
     assert {celsius: letter.key for celsius, letter in letters.items()} == killers

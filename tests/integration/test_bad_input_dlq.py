@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_input import client, connections, mqtt_at, states, trigger
+from bad_input import client, connections, mqtt_at, stands, states, trigger
 from fleetfn_spec.gateway import Redrive
 from fleetfn_triggers.inbox import Which
 from kafka_broker import create_topic, eventually, fresh_name, produce
@@ -91,6 +92,7 @@ class Takers:
         )
         folder = write_function(self.machine.folder / name, CODE, spec, name=name)
         self.machine.fn("deploy", str(folder), "--env", "bench")
+        stands(self.machine, name, "live")
 
     def mended(self, name: str) -> Path:
         return self.machine.folder / f"{name}.mended"
@@ -103,7 +105,9 @@ class Takers:
         produce(self.kafka, self.streams[name], [(vehicle, str(n).encode()) for n in numbers])
 
     def ask(self, name: str, vehicle: str, number: int) -> None:
+        """Once: what is answered with 503 may have been kept all the same."""
         curl = ["curl", "-sf", "-H", "prefer: respond-async", "-H", "content-type: application/json"]
+        curl += ["-H", f"idempotency-key: {uuid.uuid4()}"]
         url = f"{self.machine.url}/{name}/{vehicle}"
         command = [*curl, "-d", str(number), url]  # 503 while the gateway is not there
         eventually(lambda: subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0)

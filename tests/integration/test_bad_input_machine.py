@@ -190,7 +190,7 @@ def test_fn_meets_a_node_of_another_api_major_and_says_which_to_update(
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        eventually((machine.data / "node.json").exists)
+        eventually(lambda: "2.0" in machine.run("version").stdout)
         folder = write_function(machine.folder / "hello", HELLO, SPEC)
         for arguments in (["list"], ["deploy", str(folder)], ["down"], ["up"]):
             done = machine.run(*arguments)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_input import stands
 from confluent_kafka import Producer
 from kafka_broker import create_topic, eventually, fresh_name
 from machine import Machine
@@ -96,6 +97,8 @@ class Road:
         )
         self.machine.fn("up")
         self.machine.fn("deploy", str(folder))
+        if self.over == "mqtt":
+            stands(self.machine, "blocked", "in")
 
     def send(self, first: int) -> None:
         """EACH events of every vehicle, numbered from `first` on."""
@@ -124,7 +127,7 @@ class Road:
 
     def states(self) -> dict[str, dict[str, Any]]:
         database = self.machine.data / "functions" / "blocked" / "state.db"
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60) as connection:
             rows = connection.execute("SELECT key, value FROM record").fetchall()
         connection.close()
         return {key: json.loads(value) for key, value in rows if value is not None}

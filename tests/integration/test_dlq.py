@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bad_input import stands
 from machine import FN, Machine
 from running_node import wait_for, write_function
 
@@ -46,6 +47,7 @@ class Numbers:
         self._mended = folder / "mended"
         handler = HANDLER.format(mended=str(self._mended))
         machine.fn("deploy", str(write_function(folder / "hello", handler, SPEC % on_dead_letter)))
+        stands(machine, "hello", "live")
 
     def mend(self) -> None:
         self._mended.touch()

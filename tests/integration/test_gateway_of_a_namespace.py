@@ -32,7 +32,7 @@ def free_ports():
 
 
 class Program:
-    def __init__(self, tmp_path, ports, *, folder=None, api=None, **flags):
+    def __init__(self, tmp_path, ports, *, folder=None, api=None, how=("-m", "fleetfn_gateway.cluster"), **flags):
         config = tmp_path / "kubeconfig"
         if api is not None:
             config.write_text(f"""
@@ -47,7 +47,7 @@ users: [{{name: test, user: {{}}}}]
         options |= {f"{name}-port": ports[name] for name in ("inbox", "scaler", "control", "health")}
         options |= {"activator-ports": f"{ports['activator']}-{ports['activator']}"} | flags
         self.health = ports["health"]
-        self.command = [sys.executable, "-m", "fleetfn_gateway.cluster"]
+        self.command = [sys.executable, *how]
         self.command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
     async def __aenter__(self):
@@ -101,12 +101,22 @@ async def _is(gateway, path, status):
     return await gateway.ask(path) == status
 
 
+PATIENT = """
+import sys
+from fleetfn_gateway import keeping
+from fleetfn_gateway.cluster import __main__
+keeping.Keeping.__init__.__kwdefaults__["wait"] = 60.0
+sys.exit(__main__.main())
+"""
+"""As `python -m fleetfn_gateway.cluster`, for a first one that takes its time to end."""
+
+
 async def test_a_second_one_on_the_same_folder_waits_and_takes_over(tmp_path, ports):
     """As a pod that is started anew while the one before it still ends."""
     authority = Authority().issue(tmp_path / "tls", "fleetfn-gateway")
     async with FakeApi() as api, Program(tmp_path, ports, api=api, folder=authority) as first:
         await until(lambda: _is(first, "/readyz", 200))
-        async with Program(tmp_path, ports, api=api, folder=authority) as second:
+        async with Program(tmp_path, ports, api=api, folder=authority, how=("-c", PATIENT)) as second:
             code, log = await first.end()
             assert code == 0, log
             await until(lambda: _is(second, "/readyz", 200))

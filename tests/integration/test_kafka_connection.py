@@ -118,9 +118,9 @@ async def test_backlog_counts_what_is_not_committed(broker: str, either_topic: s
     connection = KafkaConnection(brokers=[broker])
     group = fresh_name("local/node/f/t")
     await commit_start_offsets(connection, either_topic, group, "latest", resolve=no_secrets)
-    assert await backlog(connection, either_topic, group, resolve=no_secrets) == 0
+    assert await backlog(connection, either_topic, group, resolve=no_secrets, limit=60) == 0
     produce(broker, either_topic, [(f"k{n}", b"1") for n in range(7)])
-    assert await backlog(connection, either_topic, group, resolve=no_secrets) == 7
+    assert await backlog(connection, either_topic, group, resolve=no_secrets, limit=60) == 7
 
 
 async def test_backlog_is_unknown_where_nobody_answers(unused_tcp_port: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
+from fleetfn_runtime import kafka_partitions
 from fleetfn_runtime.kafka_partitions import AsMember
 from fleetfn_triggers.kafka_membership import CLASSIC, CONSUMER
 from kafka_broker import Broker, committed, create_topic, fresh_name, produce
@@ -29,8 +30,10 @@ async def test_a_second_member_takes_over_partitions_and_nothing_is_lost(kafka: 
     async with running(one):
         await until(lambda: first.taken)
         async with running(source(kafka, topic, group, second, by_hand=False)):
-            await until(lambda: len(second.taken) > 20)
-            enough.set()
+            try:
+                await until(lambda: len(second.taken) > 20)
+            finally:
+                enough.set()
             count = await sending
             await until(lambda: len({each.event.data for each in first.taken + second.taken}) == count)
     assert sum(committed(kafka, group, topic)) == count
@@ -118,8 +121,9 @@ async def test_start_offsets_of_a_new_topic_are_committed_while_the_group_has_me
 
 @pytest.mark.kafka
 async def test_a_group_that_stands_nowhere_begins_with_what_comes_from_now_on(
-    kafka: str, topic: str, group: str
+    kafka: str, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_partitions, "_ANSWER", 60.0)  # without an answer it begins with the oldest
     produce(kafka, topic, [(str(number), b"old") for number in range(20)])
     async with running(source(kafka, topic, group, (road := FakeRoad()), by_hand=False, begins="latest")):
         await until(lambda: sum(committed(kafka, group, topic)) == 20)

@@ -19,7 +19,8 @@ from kafka_doubles import emit, no_secrets, until
 
 
 @pytest.fixture
-async def publisher(broker: str, either_topic: str) -> AsyncIterator[KafkaPublisher]:
+async def publisher(broker: str, either_topic: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaPublisher]:
+    monkeypatch.setattr(kafka_output, "TIMEOUT", 60.0)
     connection = KafkaConnection(brokers=[broker])
     made = KafkaPublisher(connection, {"alerts": either_topic}, resolve=no_secrets, client_id="local/node/f")
     yield made

@@ -48,7 +48,7 @@ async def test_the_first_record_wakes_all_that_wait_for_it(woken: Woken, broker:
     begun = time.monotonic()
     await asyncio.to_thread(produce, broker, either_topic, [("k", b"1")])
     await until(lambda: sorted(woken.names) == ["a", "b"])
-    assert time.monotonic() - begun < 10  # by the record, not by a look that comes every 30 s
+    assert time.monotonic() - begun < 25  # by the record, not by a look that comes every 30 s
 
 
 async def test_who_was_woken_is_not_woken_again_until_asleep_again(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bad_input import stands
 from kafka_broker import eventually
 from machine import Machine
 from mqtt_broker import Mosquitto, fresh_topic
@@ -40,7 +41,7 @@ spec:
   - {{name: out, mqtt: {{topic: "{topic}/{{key}}/out", qos: 1}}}}
   returns: out
   retry: {{attempts: 50, initial: 100ms, max: 1s}}
-  scale: {{idle: 3s}}
+  scale: {{idle: {idle}}}
 """
 
 ENVIRONMENT = """
@@ -103,6 +104,7 @@ def test_kills_at_every_gap_lose_nothing_and_count_nothing_twice(machine: Machin
     folder = write_function(machine.folder, proxy, topic)
     machine.fn("up")
     machine.fn("deploy", str(folder))
+    stands(machine, "chains", "in")
     expected: dict[str, list[str]] = defaultdict(list)
     with (
         Recorder(mosquitto.address, f"{topic}/+/out", machine.folder / "out.jsonl") as out,
@@ -134,11 +136,11 @@ def test_kills_at_every_gap_lose_nothing_and_count_nothing_twice(machine: Machin
     assert verdict["emits"] >= len(everything)
 
 
-def write_function(base: Path, proxy: Proxy, topic: str) -> Path:
+def write_function(base: Path, proxy: Proxy, topic: str, *, idle: str = "3s") -> Path:
     folder = base / "chains"
     folder.mkdir()
     shutil.copy(HERE / "handler.py", folder)
-    (folder / "function.yaml").write_text(FUNCTION.format(watch=proxy.watch, topic=topic))
+    (folder / "function.yaml").write_text(FUNCTION.format(watch=proxy.watch, topic=topic, idle=idle))
     (base / "environments.yaml").write_text(ENVIRONMENT.format(port=proxy.port))
     return folder
 

@@ -49,7 +49,8 @@ class Made:
 
 
 @pytest.fixture
-async def made(mqtt_broker: str, version: str) -> AsyncIterator[Made]:
+async def made(mqtt_broker: str, version: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
+    monkeypatch.setattr(mqtt_output, "TIMEOUT", 120.0)  # a disk may take longer over many acknowledgements
     found = Made(mqtt_broker, version)
     yield found
     await found.publisher.close()

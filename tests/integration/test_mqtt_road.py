@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from bad_input import stands
 from kafka_broker import eventually
 from machine import Machine
 from mqtt_broker import OwnMosquitto
@@ -43,6 +44,13 @@ class Fleet:
                     self.expected[vehicle].append(id_)
                     pen.publish(f"kills/{vehicle}/in", {"vehicle": vehicle, "id": id_})
 
+    def saved(self) -> None:
+        """Until the broker's file has it: it acknowledges before, and what it had only acknowledged ends with it."""
+        vehicle = f"V{VEHICLES - 1:02}"
+        last = json.dumps({"vehicle": vehicle, "id": self.expected[vehicle][-1]}).encode()
+        file = self.broker.folder / "data" / "mosquitto.db"
+        eventually(lambda: file.exists() and last in file.read_bytes())
+
     def handled(self) -> None:
         """Until all that was published has gone through."""
         wanted = sum(len(ids) for ids in self.expected.values())
@@ -51,17 +59,19 @@ class Fleet:
 
     def counted(self) -> int:
         database = self.machine.data / "functions" / "chains" / "state.db"
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
             values = connection.execute("SELECT value FROM record").fetchall()
         return sum(json.loads(value)["n"] for (value,) in values)
 
 
 @pytest.fixture
-def fleet(machine: Machine, own_mosquitto: OwnMosquitto) -> Iterator[Fleet]:
+def fleet(request: pytest.FixtureRequest, machine: Machine, own_mosquitto: OwnMosquitto) -> Iterator[Fleet]:
+    """Its parameter: when the function falls asleep."""
     proxy = Proxy(own_mosquitto.address, lambda *_: True, lambda *_: None)
-    folder = write_function(machine.folder, proxy, "kills")
+    folder = write_function(machine.folder, proxy, "kills", idle=getattr(request, "param", "3s"))
     machine.fn("up")
     machine.fn("deploy", str(folder))
+    stands(machine, "chains", "in")
     yield Fleet(machine, own_mosquitto)
     proxy.close()
 
@@ -82,6 +92,7 @@ def test_while_the_function_sleeps(fleet: Fleet) -> None:
         judge(fleet, recorder)
 
 
+@pytest.mark.parametrize("fleet", ["120s"], indirect=True)  # it is there still when it is looked for
 def test_while_its_worker_is_killed(fleet: Fleet) -> None:
     with Recorder(fleet.broker.address, "kills/+/out", fleet.out) as recorder:
         for _ in range(3):
@@ -117,6 +128,7 @@ def test_while_the_broker_restarts(fleet: Fleet, how: str) -> None:
         fleet.publish()
         fleet.machine.fn("down")
         fleet.publish()
+        fleet.saved()
         before = recorder.subscriptions
         getattr(fleet.broker, how)()
         fleet.machine.fn("up")

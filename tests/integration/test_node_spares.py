@@ -46,9 +46,9 @@ def asked(node):
 def test_the_spare_becomes_the_worker_and_another_one_is_made(node):
     (spare,) = node.spares()
     assert asked(node) == spare
-    wait_for(lambda: asked(node) == spare and node.workers() == [spare], what="the worker, which was the spare")
+    wait_for(lambda: node.workers() == [asked(node)], what="the worker, which was the spare")
     # It is made while the one before it works, which falls asleep where nobody asks it.
-    wait_for(lambda: asked(node) == spare and node.spares() not in ([], [spare]), what="the next spare")
+    wait_for(lambda: (worker := asked(node)) and node.spares() not in ([], [worker]), what="the next spare")
 
 
 def test_a_spare_that_is_killed_costs_nobody_a_request(node):

@@ -142,7 +142,9 @@ def flood(node: RunningNode, kafka: str, value: bytes, records: int, vehicles: i
     watched = Watched(worker.pid)
     progress = [0]
     began = time.monotonic()
-    while time.monotonic() < began + seconds or not works(progress) or met(node) < vehicles:
+    while progress[-1] < records // 2 and (
+        time.monotonic() < began + seconds or not works(progress) or met(node) < vehicles
+    ):
         assert time.monotonic() < began + 120, progress
         watched.look()
         time.sleep(0.2)

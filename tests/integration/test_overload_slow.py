@@ -178,8 +178,8 @@ def counts(node):
 def test_a_burst_of_messages_waits_in_the_inbox_and_each_is_counted_once(node):
     counting(node, ["burst"])
     node.asleep("count")
-    gateway = next(each for each in node.processes() if "fleetfn_gateway" in " ".join(each.cmdline()))
-    watched = Watched(gateway.pid)
+    (gateway,) = node.gateways()
+    watched = Watched(gateway)
     sent = [Sent(f"burst/V{number % 20}", json.dumps({"filler": "x" * 5000}).encode()) for number in range(2000)]
     publish(node.client.node().embedded_mqtt, sent)
 

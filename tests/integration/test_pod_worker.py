@@ -220,8 +220,8 @@ async def test_requests_that_come_as_it_ends_are_answered(pod):
     asking = threading.Thread(target=ask_on)
     asking.start()
     await until(lambda: len(replies) > 5)
-    pod.process.terminate()
     at = time.monotonic()
+    pod.process.terminate()
     await until(lambda: not asking.is_alive())
     assert time.monotonic() - at > 0.8
     assert await asyncio.to_thread(pod.process.wait, LIMIT) == 0

@@ -217,7 +217,7 @@ class _Run:
     def _end(self, loads: list[Load], disorder: Disorder, pace: Pace) -> None:
         """Everything is whole again, and nobody disturbs it until all is sent and it is quiet."""
         self._mend()
-        calm, tell = 0, 0.0
+        calm, tell, more = 0, 0.0, 0.0
         limit = time.monotonic() + self._options.settle
         while calm < QUIET_LOOKS and time.monotonic() < limit:
             sending = any(each.is_alive() for each in loads)
@@ -226,8 +226,9 @@ class _Run:
             if calm == 0 and time.monotonic() >= tell:
                 self._tell(loads, disorder, pace)
                 tell = time.monotonic() + TELL_EVERY
-            if calm == 0 and not sending:
+            if calm == 0 and not sending and time.monotonic() >= more:
                 self._go_on(pace)
+                more = time.monotonic() + min(5.0, 1.0 + 0.3 * self._more)  # else a slow machine is never quiet
             for _ in _ticks(1.0):
                 pass
         pace.end()

@@ -39,7 +39,7 @@ def replay(ids: list[str]) -> list[str]:
 
 def chains(database: str, expected: dict[str, list[str]]) -> list[str]:
     """Each vehicle's state is that of a serial replay: all messages, in order, each once."""
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)
     stored = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM record")}
     connection.close()
     wrong = []

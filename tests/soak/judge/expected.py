@@ -23,7 +23,7 @@ SOURCE_OF = {"in": "k", "risky": "x"}
 CLOCK = 0.1
 """Seconds that a broker's last save and an acknowledgement may seem the wrong way round."""
 
-NOTED = 2.0
+NOTED = 10.0
 """Seconds until a busy client has noted what its broker acknowledged before it was killed."""
 
 TAKEN = 5.0
