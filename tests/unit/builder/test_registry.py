@@ -340,7 +340,7 @@ def test_a_registry_that_falls_silent_is_left_at_once(fake: FakeRegistry):
     begun = time.monotonic()
     with Registry(at(fake), Access()) as registry, pytest.raises(KeyboardInterrupt):
         put_all(registry, [image.parts[0], Part(other.parts[0].descriptor, interrupted)])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60  # half of what an answer is waited for
 
 
 # Who we are
