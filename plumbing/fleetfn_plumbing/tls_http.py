@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -59,7 +60,8 @@ class TlsClient(HttpClient):
                 )
             )
         except BaseException:
-            sock.close()
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # it is a transport's by now, which may not have begun: that closes it
             raise
 
     async def _reached(self) -> socket.socket:

@@ -16,6 +16,8 @@ from fleetfn_plumbing.http_client import HttpClient, UnreachableError
 from fleetfn_plumbing.tls import TlsFolder
 from fleetfn_plumbing.tls_http import TlsClient
 from fleetfn_plumbing.unix_http import UnixClient
+from http_doubles import descriptors
+from kafka_doubles import until
 
 Client = Callable[..., TlsClient]
 
@@ -111,6 +113,25 @@ async def test_another_authority_is_refused_by_either_side(
         await asked(clients(other.issue(tmp_path / "a", "battery-alert")))
     with pytest.raises(UnreachableError):
         await asked(clients(other.issue(tmp_path / "b", "battery-alert", trusted=authority)))
+
+
+async def test_who_gives_up_at_any_moment_breaks_no_later_connection(
+    authority: Authority, clients: Client, tmp_path: Path
+) -> None:
+    folder = authority.issue(tmp_path / "c", "battery-alert")
+    before = descriptors()
+    for turns in range(60):
+        hasty, next_ = clients(folder), clients(folder)
+        asking = asyncio.create_task(asked(hasty))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert await asked(next_) == "battery-alert"
+        await hasty.close()
+        await next_.close()
+    await until(lambda: descriptors() <= before)
 
 
 async def test_who_shows_no_certificate_is_refused(server: Server) -> None:
