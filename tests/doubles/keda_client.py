@@ -5,7 +5,7 @@ from fleetfn_gateway.cluster import scaler
 from fleetfn_gateway.cluster.scaler_messages import _block as block
 from grpc import aio
 
-LIMIT = 5
+LIMIT = 60
 
 
 def reference(function="f", **metadata):

@@ -114,7 +114,8 @@ async def test_of_a_function_that_has_a_pod_it_is_pushed_now_and_then(place, mon
     stream.cancel()
 
 
-async def test_a_stream_ends_with_the_gateway(place):
+async def test_a_stream_ends_with_the_gateway(place, monkeypatch):
+    monkeypatch.setattr(scaler, "_GRACE", LIMIT)
     stream = place.keda.stream(reference())
     await until(lambda: place.demand.listeners("f"))
     await asyncio.wait_for(place.scaler.close(), LIMIT)
@@ -155,7 +156,7 @@ def test_it_serves_on_the_loop_that_gateways_run_on(tmp_path, authority):
             stream = place.keda.stream(reference())
             with place.demand.waiting("f"):
                 first = await asyncio.wait_for(stream.read(), LIMIT)
-            return first, await place.keda.ask("IsActive", reference())
+                return first, await place.keda.ask("IsActive", reference())
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ask()) == (b"\x08\x01", b"\x08\x01")

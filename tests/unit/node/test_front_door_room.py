@@ -124,7 +124,7 @@ async def test_an_idle_connection_makes_room_for_a_new_one(house, refused):
 
 async def test_callers_that_are_refused_are_bounded_too(house, refused):
     before = descriptors()
-    await house.open(most_open=2, limits=Limits(linger=0.3), refused=refused.append)
+    await house.open(most_open=2, limits=Limits(linger=0.3, spare=600.0), refused=refused.append)
     idle = [await house.client() for _ in range(2)]
     await until(lambda: len(house.door._connections) == 2)
     storm = [socket.create_connection(("127.0.0.1", house.door.port)) for _ in range(100)]

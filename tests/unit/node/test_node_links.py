@@ -103,7 +103,8 @@ async def test_what_a_worker_says_reaches_the_listener_in_order(world):
     assert link.problems == (("telemetry", "unreachable"),)
 
 
-async def test_who_looks_sees_the_figures_of_now(world):
+async def test_who_looks_sees_the_figures_of_now(world, monkeypatch):
+    monkeypatch.setattr(links, "_REPORT_LIMIT", 60)
     link, worker, heard, _ = world
     await asyncio.wait_for(link.refresh(), 30)  # of a worker on its way there are none
     worker.send(Ready(7, "/run/deliver-7.sock"))

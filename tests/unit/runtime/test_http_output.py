@@ -168,7 +168,11 @@ async def test_no_answer_in_time_is_an_outage(receiver: Receiver) -> None:
     await publisher.close()
 
 
-async def test_who_waits_for_a_silent_output_does_not_find_out_one_by_one(receiver: Receiver) -> None:
+async def test_who_waits_for_a_silent_output_does_not_find_out_one_by_one(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetfn_runtime.http_output.SILENT", 60.0)
+
     async def never(_: Received) -> None:
         await asyncio.Event().wait()
 

@@ -231,10 +231,10 @@ async def test_retries_after_the_delay_named_by_the_handler(bench: Make) -> None
         times.append(loop.time())
         return Again(after=0.1) if call.attempt == 1 else None
 
-    one = bench(route(PlainHandler(later), initial=5.0))
+    one = bench(route(PlainHandler(later), initial=60.0))
     one.deliver()
     await one.settled(1)
-    assert 0.1 <= times[1] - times[0] < 2.5  # what its own policy would say, at least
+    assert 0.1 <= times[1] - times[0] < 25  # its own policy would say more
 
 
 async def test_a_key_that_waits_for_its_retry_holds_its_own_events_and_nobody_elses(bench: Make) -> None:

@@ -76,7 +76,7 @@ async def test_what_a_living_worker_is_about_to_send_is_left_to_it() -> None:
     for key in ("dead", "lives"):
         await elsewhere(store, Record(b"1", unsent=(emit(data=key.encode(), key=key),)), key)
     loads = store.loads
-    one.road.sweep(patience=0.1)
+    one.road.sweep(patience=2.0)
     await until(lambda: store.loads > loads)
     await elsewhere(store, Record(b"1"), "lives")
     await until(lambda: len(one.publisher.published) == 3)
