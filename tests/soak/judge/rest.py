@@ -40,6 +40,8 @@ def _letters(evidence: Evidence, expected: Expected) -> Iterator[str]:
 
 def _letter(where: str, event: Line, letter: Letter, attempts: dict[str, int]) -> Iterator[str]:
     reason = GIVEN_UP[event["do"]]
+    if event["do"] == "fail" and letter.reason == "crashed":
+        reason = "crashed"  # its worker was killed in its last attempt
     if letter.key != event["vehicle"]:
         yield f"{where}: its dead letter is of {letter.key}"
     if letter.reason != reason:

@@ -16,6 +16,9 @@ from soak.judge.expected import expected
 
 VEHICLES = ("V0000", "V0001")
 
+ENDS = {"reject": ("rejected", 1), "exit": ("crashed", 3), "bad": ("unreadable", 0), "fail": ("attempts", 6)}
+"""How events are given up that are to do so: reason and attempts."""
+
 
 class Flawless:
     """Makes a small run's evidence as `chains`, `relay` and `audit` would have left it."""
@@ -33,15 +36,15 @@ class Flawless:
     def _event(self, number: int) -> None:
         vehicle = VEHICLES[number % 2]
         source = ("k0", "mqtt", "http", "async", "k1", "x0", "raw", "k0")[number % 8]
-        do = {8: "reject", 21: "exit", 16: "flaky1", 17: "bad"}.get(number, "ok")
+        do = {8: "reject", 21: "exit", 16: "flaky1", 17: "bad", 31: "fail"}.get(number, "ok")
         plan = {"id": f"e{number}", "vehicle": vehicle, "source": source, "do": do, "times": 1, "also": ""}
         plan["also"] = {1: "mqtt", 2: "http"}.get(number, "")
         self.evidence.plan[plan["id"]] = plan
         name = self._send(plan)
         if source == "raw":
             self._log("relayed", 0, vehicle, {"of": name, "id": plan["id"]}, f"r/{name}-0")
-        elif do in {"reject", "exit", "bad"}:
-            reason, attempts = {"reject": ("rejected", 1), "exit": ("crashed", 3), "bad": ("unreadable", 0)}[do]
+        elif do in ENDS:
+            reason, attempts = ENDS[do]
             data = json.dumps({"id": plan["id"]}).encode()
             self.evidence.letters.append(Letter("chains", source[0], vehicle, reason, attempts, data))
         else:
@@ -274,6 +277,17 @@ def test_a_second_dead_letter_of_one_event_is_found(run: Evidence) -> None:
 def test_a_dead_letter_that_nobody_planned_is_found(run: Evidence) -> None:
     run.letters.append(Letter("chains", "k", "V0000", "attempts", 6, b'{"id": "e0"}'))
     assert "V0000 e0: a dead letter that nobody planned (chains/k, attempts, 6 attempts)" in found(run)
+
+
+def test_a_worker_may_be_killed_in_the_last_attempt_of_an_event_that_fails(run: Evidence) -> None:
+    def ended(reason: str, attempts: int) -> str:
+        letters = [letter for letter in run.letters if letter.data != b'{"id": "e31"}']
+        run.letters = [*letters, Letter("chains", "k", "V0001", reason, attempts, b'{"id": "e31"}')]
+        return found(run)
+
+    assert ended("crashed", 6) == ""
+    assert ended("crashed", 5) == "V0001 e31 (k0, to fail): given up after 5 attempts instead of 6"
+    assert ended("rejected", 6) == "V0001 e31 (k0, to fail): its dead letter says 'rejected' instead of 'attempts'"
 
 
 def test_an_event_that_was_given_up_too_soon_is_found(run: Evidence) -> None:
