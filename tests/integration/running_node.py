@@ -91,12 +91,7 @@ class RunningNode:
     def workers(self):
         """Pids of living workers, from the process table: children of a warm parent (or orphans), by their folder."""
         functions = self.data / "functions"
-        found = []
-        for each in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if Path(each.cwd()).is_relative_to(functions):
-                    found.append(each.pid)
-        return found
+        return self._those(lambda each: Path(each.cwd()).is_relative_to(functions))
 
     def parents(self):
         """Without what they have just forked, which bears their command line, too."""
@@ -109,18 +104,17 @@ class RunningNode:
 
     def spares(self):
         """Workers of no function yet, that warm parents forked ahead."""
-        found = []
-        for each in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if each.name() == SPARE:
-                    found.append(each.pid)
-        return found
+        return self._those(lambda each: each.name() == SPARE)
 
     def gateways(self):
+        return self._those(lambda each: "fleetfn_gateway" in " ".join(each.cmdline()))
+
+    def _those(self, wanted):
+        """Pids of its processes that are `wanted`. One that ends meanwhile is not."""
         found = []
         for each in self.processes():
             with contextlib.suppress(psutil.Error):
-                if "fleetfn_gateway" in " ".join(each.cmdline()):
+                if wanted(each):
                     found.append(each.pid)
         return found
 

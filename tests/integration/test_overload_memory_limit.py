@@ -76,11 +76,8 @@ def node(tmp_path: Path, group: MemoryCgroup) -> Iterator[RunningNode]:
 def test_an_event_that_needs_too_much_memory_is_given_up_and_all_others_are_handled(
     node: RunningNode, group: MemoryCgroup
 ) -> None:
-    lasting = {
-        node.process.pid,
-        *node.parents(),
-        *node.gateways(),
-    }  # of those forked ahead, each may be the next worker
+    # Of those forked ahead, each may be the next worker.
+    lasting = {node.process.pid, *node.parents(), *node.gateways()}
     assert len(lasting) > 2
     vehicles = [f"V{number}" for number in range(VEHICLES)]
     for vehicle in vehicles:

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
-import select
-import subprocess
 import sys
 from pathlib import Path
 
 from fleetfn_gateway import queue_rows
 from fleetfn_gateway.queue import Queue
+from killed_child import lines_until_killed
 
 CHILD = [sys.executable, str(Path(__file__).with_name("queue_child.py"))]
-
-
-def run_and_kill(path: Path, seconds: float, after: bytes) -> list[tuple[str, int]]:
-    """Kill -9 it `seconds` after it has printed this; its whole lines."""
-    with subprocess.Popen([*CHILD, str(path)], stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        first = b""
-        while after not in first:
-            assert select.select([child.stdout], [], [], 60)[0]
-            block = os.read(child.stdout.fileno(), 65536)  # nothing of it in a buffer that communicate passes by
-            assert block, "it ended by itself"
-            first += block
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.communicate(timeout=seconds)
-        child.kill()
-        rest, _ = child.communicate()
-    lines = [line.split() for line in (first + rest).decode().splitlines(keepends=True) if line.endswith("\n")]
-    return [(word, int(number)) for word, number in lines]
 
 
 async def test_every_answer_survives_kill_9(tmp_path: Path) -> None:
@@ -41,7 +20,9 @@ async def test_every_answer_survives_kill_9(tmp_path: Path) -> None:
     rounds = 0
     while rounds < 6 or (len(done) <= 20 and rounds < 60):  # on a slow machine little is done in each
         rounds += 1
-        told = run_and_kill(path, chance.uniform(0.05, 0.3), b"done" if rounds % 2 else b"\n")
+        first = b"done" if rounds % 2 else b"\n"
+        lines = lines_until_killed([*CHILD, path], chance.uniform(0.05, 0.3), lambda told, first=first: first in told)
+        told = [(word, int(number)) for word, number in map(str.split, lines)]
         fresh = [number for word, number in told if word == "put"]
         assert not put & set(fresh), "a sequence was given twice"
         put |= set(fresh)

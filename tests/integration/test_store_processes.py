@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from fleetfn.position import At, Marks
 from fleetfn.store import Record
 from fleetfn_runtime.ledger import Ledger
 from fleetfn_runtime.sqlite_store import SqliteStore
+from killed_child import lines_until_killed
 
 CHILD = [sys.executable, str(Path(__file__).with_name("store_child.py"))]
 
@@ -43,27 +42,13 @@ async def test_no_write_of_two_contending_processes_is_lost(tmp_path: Path) -> N
     assert sum(int(out) for out, _ in told) > 0, "they never met"
 
 
-def run_and_kill(arguments: list[object], seconds: float, *, least: int = 1) -> list[str]:
-    """Start a child, kill -9 it `seconds` after its first `least` lines; its whole lines."""
-    told = b""
-    with subprocess.Popen([*CHILD, *map(str, arguments)], stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        while told.count(b"\n") < least:
-            assert select.select([child.stdout], [], [], 60)[0]
-            told += (more := os.read(child.stdout.fileno(), 65536))
-            assert more, "it ended by itself"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.communicate(timeout=seconds)
-        child.kill()
-        rest, _ = child.communicate()
-    return [line.strip() for line in (told + rest).decode().splitlines(keepends=True) if line.endswith("\n")]
-
-
 async def test_every_acknowledged_save_survives_kill_9(tmp_path: Path) -> None:
     path, acknowledged = tmp_path / "state.db", dict[str, int]()
     chance = random.Random(7)
     for _ in range(6):
-        for line in run_and_kill(["save_until_killed", path], chance.uniform(0.0, 0.15), least=40):
+        for line in lines_until_killed(
+            [*CHILD, "save_until_killed", path], chance.uniform(0.0, 0.15), lambda told: told.count(b"\n") >= 40
+        ):
             key, count = line.split()
             acknowledged[key] = int(count)
         store = SqliteStore(path)
@@ -81,7 +66,9 @@ def test_the_ledger_names_what_ran_at_kill_9(tmp_path: Path) -> None:
     chance = random.Random(11)
     for generation in range(6):
         path = tmp_path / f"ledger-{generation}"
-        lines = run_and_kill(["note_until_killed", path], chance.uniform(0.0, 0.05))
+        lines = lines_until_killed(
+            [*CHILD, "note_until_killed", path], chance.uniform(0.0, 0.05), lambda told: b"\n" in told
+        )
         begun = {int(line.split()[1]) for line in lines if line.startswith("begun")}
         ended = {int(line.split()[1]) for line in lines if line.startswith("ended")}
         ledger = Ledger(path)
